@@ -3,7 +3,7 @@
 import sys
 import time
 from datetime import timedelta
-from typing import Annotated, Self
+from typing import Annotated
 
 import typer
 
@@ -97,26 +97,19 @@ def distribute_command(
     raise typer.Exit(0 if not done.failed else 1 if done.failed < done.images else 2)
 
 
-class _Progress:
+class _Progress(TerminalProgress):
     """A bar in a terminal; in a log, a line each minute: images, rate, remaining time and errors."""
 
     def __init__(self) -> None:
-        self._bar = TerminalProgress(lines=False)
+        super().__init__(lines=False)
         self._start: tuple[float, int] | None = None  # the first report, and how many images were done then
         self._last = 0.0
-
-    def __enter__(self) -> Self:
-        self._bar.__enter__()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._bar.__exit__(*error)
 
     def __call__(self, stage: str, done: int = 0, total: int = 0) -> None:
         now = time.monotonic()
         self._start = self._start or (now, done)
         rate = (done - self._start[1]) / max(now - self._start[0], 1e-9)
-        self._bar(f"{stage}: {done:,} of {total:,}, {rate:,.1f}/s" if rate else stage, done, total)
+        super().__call__(f"{stage}: {done:,} of {total:,}, {rate:,.1f}/s" if rate else stage, done, total)
         if stage.startswith("waiting") and not sys.stderr.isatty():
             echo(f"mien: {stage}", err=True)
         if rate and not sys.stderr.isatty() and now - self._last >= _LINE_SECONDS:
