@@ -19,13 +19,9 @@ if TYPE_CHECKING:  # the lab is an extra
     from mien.lab.ledger import Ledger
     from mien.reader import Reader
 
-OutOption = Annotated[
-    Path | None,
-    typer.Option("--out", metavar="PATH", help="Where to write: a folder, or a file whose suffix is its format."),
-]
-RequiredOutOption = Annotated[
-    Path, typer.Option("--out", metavar="PATH", help="Where to write: a folder, or a file whose suffix is its format.")
-]
+_OUT = typer.Option("--out", metavar="PATH", help="Where to write: a folder, or a file whose suffix is its format.")
+OutOption = Annotated[Path | None, _OUT]
+RequiredOutOption = Annotated[Path, _OUT]
 NewFolderOption = Annotated[RequiredOutOption, "a new folder"]
 OutsOption = Annotated[
     list[Path] | None,
