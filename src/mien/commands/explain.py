@@ -156,15 +156,9 @@ def _explain_images(
         about = {"model": opened.name, **opened.about, "detector": detector}
         readings = explainer.read_images(inputs.sources, chosen, open_detector(detector))
     else:
-        from mien.reader import Reader
-
-        providers = _options.providers_of(device)
-        reader = Reader(
-            model,
-            detector=detector,
-            precision=precision,
-            threads=1 if threads is None else threads,
-            providers=providers,
+        cores = 1 if threads is None else threads
+        reader = _options.open_reader(
+            model, detector=detector, precision=precision, device=device, abstain=0.0, min_quality=0.0, threads=cores
         )
         chosen, about = _choose(emotions, reader.model.emotions, reader.model.name), reader.describe()
         readings = reader.read_many(inputs.sources, keep_pixels=True)
