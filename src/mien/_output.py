@@ -263,7 +263,7 @@ class Draft:
     Args:
         path: The path of the result.
         start: Text that is written first.
-        sync: Whether the end of the block waits until file and name are on the disk.
+        sync: Whether ``keep`` waits until file and name are on the disk, so that a power cut loses neither.
 
     Attributes:
         name: ``path`` as a string, for messages.
@@ -301,7 +301,7 @@ class Draft:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
-            self.keep(sync=self._sync)
+            self.keep()
         else:
             self.drop()
 
@@ -317,21 +317,17 @@ class Draft:
         with output_errors(self.name):
             self.file.write(text.encode("utf-8", "backslashreplace"))
 
-    def keep(self, *, sync: bool = False) -> None:
-        """Close the file and move it to its path.
-
-        Args:
-            sync: Whether to wait until file and name are on the disk, so that a power cut loses neither.
-        """
+    def keep(self) -> None:
+        """Close the file and move it to its path."""
         try:
             with output_errors(self.name):
-                if sync:
+                if self._sync:
                     self.file.flush()
                     os.fsync(self.file.fileno())
                 self.file.close()
                 if self.path != self._target:
                     self.path.replace(self._target)
-                if sync:
+                if self._sync:
                     flush(self._target.parent)
         except BaseException:
             self.drop()

@@ -125,14 +125,11 @@ class Partitions:
         Raises:
             OutputError: It cannot be written.
         """
-        draft = Draft(self._folder / _PLAN, json.dumps({**self._given, "folder": self.home}) + "\n")
-        try:
+        first = json.dumps({**self._given, "folder": self.home}) + "\n"
+        with Draft(self._folder / _PLAN, first, sync=True) as draft:
             for block in blocks:
                 draft.write(json.dumps(block.to_dict()) + "\n")
                 self.size, self.total = self.size + 1, self.total + block.images
-            draft.keep(sync=True)
-        finally:
-            draft.drop()
 
     def blocks(self) -> Iterator[tuple[int, str]]:
         """Yield the number and the JSON of each block that is not complete."""
@@ -159,13 +156,8 @@ class Partitions:
             OutputError: It cannot be written.
         """
         part = Part(number, images, faces, failed, len(content), hashlib.sha256(content).hexdigest())
-        draft = Draft(self._folder / part.file)
-        try:
-            with output_errors(draft.name):
-                draft.file.write(content)
-            draft.keep(sync=True)
-        finally:
-            draft.drop()
+        with Draft(self._folder / part.file, sync=True) as draft, output_errors(draft.name):
+            draft.file.write(content)
         self._append(vars(part))
         self.done[number], self._is_complete = part, False
         return part
