@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self, TextIO
 
 from mien._emotions import Emotion
@@ -347,10 +346,8 @@ class TrackOutputs:
         """
         self._group.add(result, pixels)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._group.__exit__(kind, error, trace)
+    def __exit__(self, *error: Any) -> None:
+        self._group.__exit__(*error)
         if self._writer is not None and self._writer.note:
             self.notes.append(self._writer.note)
 
@@ -394,10 +391,8 @@ class _Output:
             self.add = self._opened(self._stack, self._file)
             stack.pop_all()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.__exit__(kind, error, trace)
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
 
 
 def _table(table: Callable[[Any], FrameJsonLines | FrameCsv | FrameParquet]) -> Callable[[ExitStack, Any], _Add]:
