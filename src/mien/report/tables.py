@@ -501,12 +501,11 @@ def to_pandas(readings: Reading | Iterable[Reading], *, emotions: Sequence[Emoti
         known = {emotion for reading in several for face in reading for emotion in face.probs}
         emotions = [emotion for emotion in Emotion if emotion in known]
     require_kind("emotions", emotions, (list, tuple), "a list of emotions")
-    columns = record_columns(emotions)
+    types = _types(emotions)
     rows = [row for reading in several for row in _rows(reading, emotions)]
-    texts, counts = ("source", "emotion", "error"), ("face", "image_width", "image_height")
-    kinds = dict.fromkeys(texts, "string") | dict.fromkeys(counts, "Int32")
-    table = pandas.DataFrame.from_records(rows, columns=columns)
-    return table.astype({name: kinds.get(name, "float64") for name in columns})
+    kinds = {"string": "string", "int32": "Int32", "float32": "float64"}
+    table = pandas.DataFrame.from_records(rows, columns=[*types])
+    return table.astype({name: kinds[kind] for name, kind in types.items()})
 
 
 def _rows(reading: Reading, emotions: Sequence[Emotion]) -> list[dict[str, Any]]:
