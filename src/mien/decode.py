@@ -301,13 +301,11 @@ def _open(data: bytes, name: str) -> tuple[Image.Image, int]:
     ``Image.open`` would warn or refuse by its own limit, a global of the process that is not ours to change; so the
     format's reader is called directly and ``max_pixels`` alone decides.
     """
-    if _is_heic(data):
-        return _open_heic(data, name), 1
-    found = _format_of(data)
+    found = ("HEIC", _heic_reader(name)) if _is_heic(data) else _format_of(data)
     if found is None:
         raise NotAnImageError(f"{name}: not an image that mien reads; convert it to {FORMATS[0]} or {FORMATS[1]}")
     key, factory = found
-    frames = check_structure(data, key, name)
+    frames = 1 if key == "HEIC" else check_structure(data, key, name)
     if key == "TIFF":
         silence_libtiff()
     try:
@@ -335,18 +333,14 @@ def _is_heic(data: bytes) -> bool:
     return bool(brands & _HEIC_BRANDS) and not brands & _AVIF_BRANDS
 
 
-def _open_heic(data: bytes, name: str) -> Image.Image:
+def _heic_reader(name: str) -> Callable[..., Image.Image]:
     try:
         from pillow_heif import HeifImageFile
     except ImportError as error:
         raise UnsupportedImageError(
             f"{name}: a HEIC image; install pillow-heif (pip install 'mien[heic]') or convert it to JPEG"
         ) from error
-    try:
-        image: Image.Image = HeifImageFile(io.BytesIO(data))  # type: ignore[no-untyped-call]
-    except Exception as error:  # libheif raises several kinds of errors on damaged bytes
-        raise _pillow_error(error, name) from error
-    return image
+    return HeifImageFile
 
 
 def _from_array(array: NDArray[Any], name: str, max_pixels: int) -> NDArray[np.uint8]:
