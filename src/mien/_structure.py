@@ -107,10 +107,8 @@ def _gif(data: bytes) -> int:
         else:
             at += 1  # decoders skip bytes between blocks
         if kind in (0x21, 0x2C):
-            while at < len(data) and data[at]:
+            while at < len(data) and data[at] and blocks <= limit:
                 at, blocks = at + 1 + data[at], blocks + 1
-                if blocks > limit:
-                    break
             at += 1
         if blocks > limit:
             raise _LimitError(f"this GIF has more than {limit:,} blocks")
