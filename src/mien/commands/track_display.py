@@ -6,7 +6,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self, TextIO
+from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -182,22 +182,7 @@ def _place(video: str) -> str:
     return os.path.abspath(str(csv_cell(video)))  # noqa: PTH100 (Path.absolute keeps "..")
 
 
-class Watch(Protocol):
-    """What is shown while frames are processed."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(self, *error: object) -> None: ...
-
-    def add(self, result: "FrameResult") -> None:
-        """Show a result.
-
-        Args:
-            result: The frame.
-        """
-
-
-def open_watch(frames: "FrameSource", *, live: bool) -> Watch:
+def open_watch(frames: "FrameSource", *, live: bool) -> "Watch":
     """Open the live view or the progress bar. Nothing is shown if standard error is not a terminal.
 
     Args:
@@ -211,23 +196,16 @@ def open_watch(frames: "FrameSource", *, live: bool) -> Watch:
     return LiveView(frames, console) if live and console.is_terminal else _Bar(frames, console)
 
 
-class _Bar:
+class _Bar(Progress):
     """A progress bar over the frames."""
 
     def __init__(self, frames: "FrameSource", console: Console) -> None:
         columns = (TextColumn("tracking"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-        self._task = self._progress.add_task("", total=frames.count)
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._progress.stop()
+        super().__init__(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self.add_task("", total=frames.count)
 
     def add(self, result: "FrameResult") -> None:
-        self._progress.update(self._task, completed=result.index + 1)
+        self.update(self.task_ids[0], completed=result.index + 1)
 
 
 class LiveView:
@@ -284,6 +262,9 @@ class LiveView:
         empty = Text("no face in sight", style="dim")
         rest = [Text(f"and {more} more", style="dim")] if more else []
         return Group(status, grid if shown else empty, *rest)
+
+
+Watch = LiveView | _Bar  # what is shown while frames are processed
 
 
 def _face_card(face: "TrackedFace") -> Table:
