@@ -252,16 +252,11 @@ def _read(path: Path) -> bytes:
 def _open(path: Path, options: ort.SessionOptions, providers: Sequence[str]) -> Session:
     try:
         session = Session(str(path), options, providers=providers, enable_fallback=0)  # it prints
-        _read_names(session)
+        # Names and metadata that are not UTF-8 raise UnicodeDecodeError here, and not where they are used.
+        _ = session.get_modelmeta().custom_metadata_map
+        _ = [(value.name, value.shape) for value in (*session.get_inputs(), *session.get_outputs())]
     except Exception as error:  # ONNX Runtime's own classes share no base below Exception
         raise ModelError(
             f"{path}: not a usable ONNX file ({first_line(error)}); install mien again or export it again"
         ) from error
     return session
-
-
-def _read_names(session: Session) -> None:
-    """Raise UnicodeDecodeError here, and not where the names and metadata are used, if they are not UTF-8."""
-    _ = session.get_modelmeta().custom_metadata_map
-    for value in (*session.get_inputs(), *session.get_outputs()):
-        _ = value.name, value.shape
