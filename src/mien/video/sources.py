@@ -479,7 +479,6 @@ class _ImageFolder(FrameSource):
     """
 
     def __init__(self, path: Path, *, rate: float) -> None:
-        Image.init()  # registers the suffixes of all formats
         suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS}
         try:
             visible = [file for file in path.iterdir() if not file.name.startswith(".")]
