@@ -29,6 +29,7 @@ from mien._format import printable
 
 _WORDS = {int: "an integer", float: "a number", str: "a string", bool: "True or False", types.NoneType: "None"}
 _LONGEST = 4096  # characters of a name or path
+_hints = functools.cache(typing.get_type_hints)
 _Given = typing.ParamSpec("_Given")
 _Result = typing.TypeVar("_Result")
 
@@ -237,11 +238,6 @@ def checked(function: abc.Callable[_Given, _Result]) -> abc.Callable[_Given, _Re
         return function(*args, **options)
 
     return call
-
-
-@functools.cache
-def _hints(function: abc.Callable[..., typing.Any]) -> dict[str, typing.Any]:
-    return typing.get_type_hints(function)
 
 
 def _fits(value: object, hint: typing.Any) -> bool:
