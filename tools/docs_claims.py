@@ -1,10 +1,9 @@
 """The measured parts of docs/explanations/claims.md, from results/claims/, which `benchmarks/claims.py` wrote."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from docs_tables import table
+from docs_tables import Json, table
 from mien.lab.files import load_json
 
 COMMANDS = {
@@ -14,7 +13,6 @@ COMMANDS = {
 }
 SCHEDULES = {"cosine": "cosine to zero", "constant": "constant rate"}
 ARRANGEMENTS = ("alone", "shuffled", "sorted")
-Json = Mapping[str, Any]
 
 
 def parts(folder: Path) -> dict[str, str]:

@@ -1,17 +1,14 @@
 """The tables of docs/how-to/stress.md, from results/stress/ and results/steady/."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from docs_tables import table
+from docs_tables import Json, table
 from mien._metrics import metric_name
 from mien.lab.files import load_json
 from mien.lab.robustness.corruptions import CORRUPTIONS
 from mien.lab.robustness.metrics import steadiness_rows
 from mien.lab.robustness.report import ROBUSTNESS_HEADINGS, format_difference, gap_cells, robustness_row
-
-Json = Mapping[str, Any]
 
 
 def parts(folder: Path) -> dict[str, str]:
