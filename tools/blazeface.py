@@ -36,16 +36,7 @@ TFLITE_SHA256 = "bbff11cebd1eb27a1e004cae0b0e63ec8c551cbf34a4451148b4908b8db3eca
 
 def fetch_wheel(folder: Path) -> Path:
     """Download the wheel with pip; fixed tags, as the model is the same on every platform."""
-    tags = [
-        "--python-version",
-        "311",
-        "--implementation",
-        "cp",
-        "--abi",
-        "cp311",
-        "--platform",
-        "manylinux_2_28_x86_64",
-    ]
+    tags = ["--python-version=311", "--implementation=cp", "--abi=cp311", "--platform=manylinux_2_28_x86_64"]
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", *tags]
     subprocess.run([*command, "--dest", str(folder), "mediapipe==0.10.21"], check=True)
     return folder / WHEEL
@@ -355,7 +346,6 @@ def run_tflite(tflite: bytes, images: NDArray[np.uint8]) -> tuple[NDArray[np.flo
     return np.stack([r[0] for r in results]), np.stack([r[1] for r in results])
 
 
-ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "src" / "mien" / "bundled" / "blazeface-short-range"
 TOLERANCE = 1e-3  # input pixels for boxes, probability for scores, log-odds for logits
 
