@@ -131,14 +131,10 @@ def cpu_seconds() -> float:
     return spent.ru_utime + spent.ru_stime
 
 
-def ignore(stage: str, done: int = 0, total: int = 0) -> None:
-    """Progress callback that does nothing; calling it costs time as in a training."""
-
-
 def measure(recipe: Recipe, faces: FaceSet, folder: Path, options: argparse.Namespace) -> dict[str, float]:
     """Images/s of both loops in turns, and the time of the parts of ours."""
     fabric = Devices(options.device).launch(recipe.train.precision)
-    task = prepare_training(recipe, faces, fabric, progress=ignore)
+    task = prepare_training(recipe, faces, fabric)
     run = open_run(recipe, folder, device=fabric.device, class_weights=class_weights(task.training, recipe.target))
     model, stepper = fabric.setup(run.objective, run.start_segment())
     bare = Bare(task)
