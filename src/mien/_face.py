@@ -55,9 +55,7 @@ class Box(NamedTuple):
         return self.y2 - self.y1
 
     def __str__(self) -> str:
-        return "Box({})".format(
-            ", ".join(f"{name}={value:.1f}" for name, value in zip(self._fields, self, strict=True))
-        )
+        return f"Box(x1={self.x1:.1f}, y1={self.y1:.1f}, x2={self.x2:.1f}, y2={self.y2:.1f})"
 
 
 class KeyPoints(NamedTuple):
