@@ -50,14 +50,13 @@ class Framing:
             tilt = float(values.pop("tilt", 0.0))
             points = {key: (float(x), float(y)) for key, (x, y) in values.items()}
             framing = cls(**points, tilt=tilt)
+            inside = all(0 <= value <= 1 for point in points.values() for value in point) and 0 <= tilt <= 180
+            eyes = framing.left_eye[0] - framing.right_eye[0]
+            if not inside or min(eyes, framing.mouth[1] - max(framing.left_eye[1], framing.right_eye[1])) < _CLOSEST:
+                raise ValueError("it is no face within the crop")
         except (TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
             cause = first_line(error)
             raise ModelError(f"the model's framing is not readable ({cause}); export the model again") from error
-        inside = all(0 <= value <= 1 for point in points.values() for value in point) and 0 <= tilt <= 180
-        eyes = framing.left_eye[0] - framing.right_eye[0]
-        if not inside or min(eyes, framing.mouth[1] - max(framing.left_eye[1], framing.right_eye[1])) < _CLOSEST:
-            cause = "it is no face within the crop"
-            raise ModelError(f"the model's framing is not readable ({cause}); export the model again")
         return framing
 
 
