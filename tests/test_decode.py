@@ -20,6 +20,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from mien._errors import ImageError, NotAnImageError, TooLargeError, TruncatedError, UnsupportedImageError
 from mien.decode import MAX_PIXELS, DecodedImage, decode
@@ -136,6 +137,16 @@ def test_exif_orientation_is_applied(rgb: NDArray[np.uint8], orientation: int, f
     pixels = decode(encode(np.ascontiguousarray(stored), file_format, exif=exif, **options)).pixels
     assert pixels.shape == rgb.shape
     assert np.abs(pixels.astype(int) - rgb).max() <= (6 if file_format == "JPEG" else 0)
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG", "WEBP", "AVIF"])
+def test_an_orientation_in_xmp_is_ignored_as_by_browsers(rgb: NDArray[np.uint8], file_format: str) -> None:
+    xmp, exif, info = b'<rdf:Description tiff:Orientation="6"/>', Image.Exif(), PngInfo()
+    info.add_itxt("XML:com.adobe.xmp", xmp.decode())
+    options: dict[str, Any] = {"pnginfo": info} if file_format == "PNG" else {"xmp": xmp}
+    assert decode(encode(rgb, file_format, **options)).pixels.shape == rgb.shape
+    exif[0x0112] = 8
+    assert decode(encode(rgb, file_format, exif=exif, **options)).pixels.shape == (40, 30, 3)
 
 
 def test_damaged_exif_does_not_lose_the_image(rgb: NDArray[np.uint8]) -> None:

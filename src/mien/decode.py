@@ -407,7 +407,12 @@ def _check_memory(image: Image.Image, name: str, max_pixels: int) -> int:
 def _orientation(image: Image.Image) -> int:
     """Read after loading: Pillow turns TIFF itself while it loads, and takes the tag away."""
     try:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+        exif = image.getexif()
+        # Where EXIF has no orientation, Pillow takes that of XMP. Browsers ignore it: editors turn the pixels and leave it.
+        if image.info.get("xmp") or image.info.get("XML:com.adobe.xmp"):
+            exif = Image.Exif()
+            exif.load(image.info.get("exif") or b"")
+        return int(exif.get(ExifTags.Base.Orientation, 1))
     except Exception:  # damaged EXIF does not make the pixels unreadable
         return 1
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter
+from PIL.PngImagePlugin import PngInfo
 
 pytest.importorskip("fastapi", reason="the server needs the serve extra")
 
@@ -18,7 +19,7 @@ from mien.reader import Reader
 from mien.serve import Limits, create_app
 from mien.serve.auth import Access
 from support.browser import WEB, Visit, build, camera_video, chromium, playing, wait_until
-from support.encoded_images import turned_webp
+from support.encoded_images import encode, turned_webp
 from support.http_server import RunningServer, serving
 from support.paths import ROOT
 
@@ -133,15 +134,17 @@ def test_the_server_and_the_page_turn_an_image_alike(server: RunningServer, read
     visit = Visit(browser, f"http://127.0.0.1:{server.port}/")
     with Image.open(ASTRONAUT) as image:
         tall = image.convert("RGB").crop((0, 0, 400, 512))
-    webp, by_xmp = turned_webp(np.asarray(tall), 6), io.BytesIO()
-    xmp = (
-        b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><d tiff:Orientation="6"/></x:xmpmeta>'  # not in EXIF: browsers ignore it
-    )
-    tall.save(by_xmp, "JPEG", xmp=xmp)
-    visit.read({"name": "a.webp", "mimeType": "image/webp", "buffer": webp})
-    assert saved_faces(visit) == [reader.read(webp).faces[0].to_dict()]
-    assert "400 × 512 pixels" in (visit.page.locator("#cards .about").text_content() or "")
-    visit.read({"name": "b.jpg", "mimeType": "image/jpeg", "buffer": by_xmp.getvalue()})
+    webp, exif, info = turned_webp(np.asarray(tall), 6), Image.Exif(), PngInfo()
+    by_xmp = encode(tall, "JPEG", xmp=b'<rdf:Description tiff:Orientation="6"/>')
+    exif[0x0112] = 6
+    info.add_text("Raw profile type exif", f"\nexif\n{len(exif.tobytes()):8}\n{exif.tobytes().hex()}\n")
+    for name, content in (("a.webp", webp), ("b.jpg", by_xmp)):
+        visit.read({"name": name, "mimeType": "", "buffer": content})
+        assert "400 × 512 pixels" in (visit.page.locator("#cards .about").last.text_content() or "")
+    saved = [reading["faces"] for reading in json.loads(visit.saved("#save-json"))]
+    assert saved == [[reader.read(content).faces[0].to_dict()] for content in (webp, by_xmp)]
+    by_text = encode(tall, "PNG", pnginfo=info)  # not in a chunk for EXIF: browsers ignore it
+    visit.read({"name": "c.png", "mimeType": "image/png", "buffer": by_text})
     visit.page.locator("#errors p", has_text="the server turns this image, this browser does not").wait_for()
     visit.close()
 
