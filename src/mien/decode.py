@@ -408,7 +408,7 @@ def _orientation(image: Image.Image) -> int:
     """Read after loading: Pillow turns TIFF itself while it loads, and takes the tag away."""
     try:
         exif = image.getexif()
-        # Where EXIF has no orientation, Pillow takes that of XMP. Browsers ignore it: editors turn the pixels and leave it.
+        # Without it Pillow takes that of XMP, which editors leave when they turn the pixels, and browsers ignore.
         if image.info.get("xmp") or image.info.get("XML:com.adobe.xmp"):
             exif = Image.Exif()
             exif.load(image.info.get("exif") or b"")
