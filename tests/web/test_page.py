@@ -5,6 +5,8 @@ import csv
 import io
 import json
 import re
+import struct
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from mien.bundled import DEFAULT_MODEL
+from mien.decode import decode
 from mien.reader import Reader
 from support.browser import Visit, build, chromium, playing, serving, wait_until
 from support.encoded_images import encode, turned_webp
@@ -81,6 +84,39 @@ def test_webp_is_read_upright(visit: Visit) -> None:
         assert difference.pixels <= 0.1, reading["source"]
     with Image.open(io.BytesIO(visit.saved("#cards article:nth-of-type(5) .actions button"))) as image:
         assert image.size == (480, 512)
+
+
+def test_png_is_read_without_its_end_and_turned_by_exif_after_its_pixels(visit: Visit) -> None:
+    pixels = golden_image("astronaut")[:, :480]
+    whole, exif = encode(pixels), struct.pack(">2sHIHHHIHHI", b"MM", 42, 8, 1, 0x0112, 3, 1, 6, 0, 0)
+    late = struct.pack(">I4s", len(exif), b"eXIf") + exif + struct.pack(">I", zlib.crc32(b"eXIf" + exif))
+    files = {
+        "no_end.png": whole[:-12],
+        "cut_end.png": whole[:-5],
+        "late.png": whole[:-12] + late + whole[-12:],
+        "late_no_end.png": whole[:-12] + late,
+    }
+    visit.read(*(file(name, content) for name, content in files.items()))
+    for reading, content in zip(json.loads(visit.saved("#save-json")), files.values(), strict=True):
+        wanted = Reader().read(content)
+        assert (reading["error"], tuple(reading["size_wh"])) == (None, wanted.size_wh), reading["source"]
+        difference = differ([TOOL.values(face) for face in wanted.faces], reading["faces"])
+        assert difference.probability <= 2e-3, reading["source"]
+
+
+def test_an_animation_is_noted(visit: Visit) -> None:
+    frames = [Image.new("RGB", (40, 30), color) for color in ("red", "green", "blue")]
+    formats = {"gif": "GIF", "webp": "WEBP", "png": "PNG", "avif": "AVIF"}
+    contents = {
+        f"{count}.{ending}": encode(frames[0], each, save_all=True, append_images=frames[1:count], duration=40)
+        for count in (1, 3)
+        for ending, each in formats.items()
+    }
+    visit.read(*(file(name, content) for name, content in contents.items()))
+    for reading, content in zip(json.loads(visit.saved("#save-json")), contents.values(), strict=True):
+        assert reading.get("note") == decode(content).note, reading["source"]
+    about = visit.page.locator("#cards .about", has_text="animated, 3 frames: the first was read")
+    assert about.count() == len(formats)
 
 
 def test_the_browser_cuts_the_crops_that_python_cuts(visit: Visit) -> None:

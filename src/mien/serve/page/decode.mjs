@@ -7,14 +7,17 @@ const ORIENTATION = 0x0112; // the tag of EXIF
 /** How images are decoded: upright, without colour conversion, so that Python reads the same values. */
 export const DECODING = { imageOrientation: "from-image", colorSpaceConversion: "none" };
 
+const PNG_END = new Uint8Array([0, 0, 0, 0, 0x49, 0x45, 0x4e, 0x44, 0xae, 0x42, 0x60, 0x82]); // the chunk IEND
+
 /** Why an image cannot be read and what to do, in one line. */
 export class ImageError extends Error {}
 
-/** Decode a File or Blob: { image, bitmap }, the bitmap for showing. An ImageBitmap is decoded already. Throws ImageError. */
+/** Decode a File or Blob: { image, bitmap, note }, the bitmap for showing, the note a text or null. An ImageBitmap is decoded
+ * already. Throws ImageError. */
 export async function decode(source) {
-  const bitmap = source instanceof ImageBitmap ? source : await decodeFile(source);
+  const { bitmap, frames } = source instanceof ImageBitmap ? { bitmap: source, frames: 1 } : await decodeFile(source);
   if (bitmap.width * bitmap.height > MAX_PIXELS) throw tooLarge(bitmap);
-  return { image: toPixels(bitmap), bitmap };
+  return { image: toPixels(bitmap), bitmap, note: frames > 1 ? `animated, ${frames} frames: the first was read` : null };
 }
 
 async function decodeFile(blob) {
@@ -26,16 +29,54 @@ async function decodeFile(blob) {
   const header = readHeader(bytes);
   if (header.format === null) throw new ImageError("this is not an image that this page reads; choose a JPEG, PNG, WebP, AVIF or GIF file");
   if (header.width * header.height > MAX_PIXELS) throw tooLarge(header);
-  if (!header.isWhole) throw new ImageError("the image is cut off; get the file again");
-  const orientation = header.format === "WEBP" ? takeOrientation(bytes) : 1;
+  const isCut = new ImageError("the image is cut off; get the file again");
+  if (!header.isWhole && header.format !== "PNG") throw isCut; // a PNG may lack its end alone
+  const frames = countFrames(bytes, header.format);
+  const { orientation, parts } = prepare(bytes, header);
   try {
-    if (orientation === 1) return await createImageBitmap(blob, DECODING);
-    return turned(await createImageBitmap(new Blob([bytes], { type: blob.type }), DECODING), orientation);
+    const bitmap = await createImageBitmap(parts === null ? blob : new Blob(parts, { type: blob.type }), DECODING);
+    return { bitmap: orientation === 1 ? bitmap : turned(bitmap, orientation), frames };
   } catch {
+    if (!header.isWhole) throw isCut;
     const isForeign = header.format === "HEIF";
     throw new ImageError(
       isForeign ? "this browser cannot read HEIC images; save the image as JPEG" : "the image is damaged; get the file again",
     );
+  }
+}
+
+/** What the browser gets so that it reads what Python reads: the parts of another file, or null for the file itself; and the
+ * orientation in which to turn its image. */
+function prepare(bytes, { format, isWhole }) {
+  if (format === "PNG") return preparePng(bytes, isWhole);
+  const orientation = format === "WEBP" ? takeOrientation(bytes) : 1;
+  return { orientation, parts: orientation === 1 ? null : [bytes] };
+}
+
+/** Chromium reads no PNG without IEND, and ignores EXIF after the pixels, where other browsers may apply it. */
+function preparePng(bytes, isWhole) {
+  const exif = { start: 0, end: 0 };
+  let [hasPixels, end] = [false, 8];
+  for (const chunk of pngChunks(bytes)) {
+    hasPixels ||= chunk.kind === "IDAT";
+    if (chunk.kind === "eXIf" && hasPixels) Object.assign(exif, chunk);
+    end = chunk.end;
+  }
+  if (isWhole && exif.end === 0) return { orientation: 1, parts: null };
+  const parts = [bytes.subarray(0, exif.start || end), bytes.subarray(exif.end || end, isWhole ? bytes.length : end)];
+  if (!isWhole) parts.push(PNG_END);
+  return { orientation: exif.end === 0 ? 1 : orientationOf(bytes, exif.start + 8).value, parts };
+}
+
+/** The whole chunks of a PNG file, up to IEND. */
+function* pngChunks(bytes) {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  for (let start = 8; start + 12 <= bytes.length; ) {
+    const [kind, end] = [text(bytes, start + 4, start + 8), start + 12 + view.getUint32(start)];
+    if (end > bytes.length || !/^[A-Za-z]{4}$/.test(kind)) return;
+    yield { kind, start, end };
+    if (kind === "IEND") return;
+    start = end;
   }
 }
 
@@ -59,24 +100,30 @@ function turned(bitmap, orientation) {
  * the image. */
 export function takeOrientation(bytes) {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  let at = 12;
+  while (at + 8 <= bytes.length && text(bytes, at, at + 4) !== "EXIF") at += 8 + 2 * Math.ceil(view.getUint32(at + 4, true) / 2);
+  const { value, place, isLittle } = orientationOf(bytes, at + (text(bytes, at + 8, at + 14) === "Exif\0\0" ? 14 : 8));
+  if (place !== null) view.setUint16(place, 1, isLittle);
+  return value;
+}
+
+/** The orientation in the EXIF data that begins `at` a place: its value, 1 if there is none, and its place, or null. */
+function orientationOf(bytes, at) {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   try {
-    let at = 12;
-    while (text(bytes, at, at + 4) !== "EXIF") at += 8 + 2 * Math.ceil(view.getUint32(at + 4, true) / 2);
-    at += text(bytes, at + 8, at + 14) === "Exif\0\0" ? 14 : 8;
     const order = text(bytes, at, at + 2);
     const isLittle = order === "II";
-    if (!isLittle && order !== "MM") return 1;
+    if (!isLittle && order !== "MM") return { value: 1, place: null };
     at += view.getUint32(at + 4, isLittle);
     for (let left = view.getUint16(at, isLittle); left > 0; left--, at += 12) {
       if (view.getUint16(at + 2, isLittle) !== ORIENTATION) continue;
       const value = view.getUint16(at + 10, isLittle);
-      view.setUint16(at + 10, 1, isLittle);
-      return TURNS[value] ? value : 1;
+      return { value: TURNS[value] ? value : 1, place: at + 10, isLittle };
     }
   } catch (error) {
     if (!(error instanceof RangeError)) throw error; // no EXIF, or damaged EXIF, which does not make the pixels unreadable
   }
-  return 1;
+  return { value: 1, place: null };
 }
 
 /** The pixels of a bitmap as { width, height, data RGB }. `canvas` may be reused between frames. */
@@ -134,12 +181,8 @@ export function readHeader(bytes) {
 }
 
 function png(bytes, view) {
-  let at = 8;
   let isWhole = false;
-  while (at + 12 <= bytes.length && !isWhole) {
-    isWhole = text(bytes, at + 4, at + 8) === "IEND";
-    at += view.getUint32(at) + 12;
-  }
+  for (const { kind } of pngChunks(bytes)) isWhole = kind === "IEND";
   return { format: "PNG", width: view.getUint32(16), height: view.getUint32(20), isWhole };
 }
 
@@ -159,4 +202,54 @@ function jpeg(bytes, view) {
   let isWhole = false;
   for (let k = bytes.length - 2; k >= at && !isWhole; k--) isWhole = bytes[k] === 0xff && bytes[k + 1] === 0xd9;
   return { format: "JPEG", width, height, isWhole };
+}
+
+/** The number of frames of the bytes of a file, as Python counts them. */
+export function countFrames(bytes, format) {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const count = { GIF: gifFrames, PNG: pngFrames, WEBP: webpFrames, AVIF: avifFrames }[format];
+  try {
+    return count?.(bytes, view) ?? 1;
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error; // cut off
+    return 1;
+  }
+}
+
+function gifFrames(bytes) {
+  const table = (flags) => (flags & 0x80 ? 3 * 2 ** ((flags & 7) + 1) : 0);
+  let [at, frames] = [13 + table(bytes[10]), 0];
+  while (at < bytes.length && bytes[at] !== 0x3b) {
+    const [isFrame, isExtension] = [bytes[at] === 0x2c, bytes[at] === 0x21];
+    frames += Number(isFrame);
+    at += isFrame ? 11 + table(bytes[at + 9]) : isExtension ? 2 : 1; // decoders skip bytes between blocks
+    if (!isFrame && !isExtension) continue;
+    while (bytes[at] > 0) at += 1 + bytes[at];
+    at += 1;
+  }
+  return frames;
+}
+
+function pngFrames(bytes, view) {
+  for (const { kind, start } of pngChunks(bytes)) if (kind === "acTL") return view.getUint32(start + 8);
+  return 1;
+}
+
+function webpFrames(bytes, view) {
+  let frames = 0;
+  for (let at = 12; at + 8 <= bytes.length; at += 8 + 2 * Math.ceil(view.getUint32(at + 4, true) / 2)) {
+    frames += Number(text(bytes, at, at + 4) === "ANMF");
+  }
+  return frames;
+}
+
+/** The samples of the first track. An AVIF file of another brand may have tracks, too; its still image is read. */
+function avifFrames(bytes, view) {
+  if (text(bytes, 8, 12) !== "avis") return 1;
+  let at = 0;
+  for (const name of ["moov", "trak", "mdia", "minf", "stbl", "stsz"]) {
+    for (; text(bytes, at + 4, at + 8) !== name; at += view.getUint32(at)) if (view.getUint32(at) < 8) return 1;
+    at += 8;
+  }
+  return view.getUint32(at + 8);
 }

@@ -24,9 +24,10 @@ const tasks = {
 
   async read({ source }) {
     const start = performance.now();
-    const { image, bitmap } = await decode(source);
+    const { image, bitmap, note: decoding } = await decode(source);
     const decoded = performance.now() - start;
-    const { faces, note, milliseconds } = await reader.read(image);
+    const { faces, note: reading, milliseconds } = await reader.read(image);
+    const note = [decoding, reading].filter(Boolean).join("; ") || null;
     const { width, height } = image;
     return { faces: faces.map(plain), width, height, bitmap, note, milliseconds: { decode: decoded, ...milliseconds } };
   },
