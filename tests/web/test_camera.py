@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from support.browser import Visit, build, camera_video, chromium, playing, serving
+from support.browser import Visit, build, camera_video, chromium, playing, serving, wait_until
 from support.layout import problems_of
 
 # Keeps every camera that the page was given, for `live` to count those that are still on.
@@ -42,6 +42,50 @@ CURVES = """async () => {
     add([face(5, 200)], 40);
     add([], 80);
     return { steps, children: root.childElementCount };
+}"""
+# How many pixels are drawn over the video; a box and its label have fewer than 5000.
+MAP_PIXELS = """(() => {
+    const overlay = document.getElementById("over");
+    const context = new OffscreenCanvas(overlay.width, overlay.height).getContext("2d", { willReadFrequently: true });
+    context.drawImage(overlay, 0, 0);
+    const { data } = context.getImageData(0, 0, overlay.width, overlay.height);
+    return data.filter((value, at) => at % 4 === 3 && value > 0).length;
+})()"""
+
+# A server that takes five seconds for a frame, one after another, of which only the newest waits; its clock is 20 times
+# as fast. Whether each frame had a result.
+SLOW_SERVER = """async () => {
+    const { Server } = await import("./server.mjs");
+    const kept = { setTimeout, WebSocket, now: performance.now };
+    const [wait, now] = [setTimeout.bind(window), performance.now.bind(performance)];
+    window.setTimeout = (task, milliseconds) => wait(task, milliseconds / 20);
+    performance.now = () => 20 * now();
+    window.WebSocket = class {
+        constructor() {
+            Object.assign(this, { received: 0, newest: null, isBusy: false });
+            wait(() => this.onopen());
+        }
+        send() {
+            this.newest = this.received++;
+            if (!this.isBusy) this.read();
+        }
+        read() {
+            const received = this.newest;
+            [this.newest, this.isBusy] = [null, true];
+            setTimeout(() => {
+                this.isBusy = false;
+                this.onmessage({ data: JSON.stringify({ received, faces: [], size_wh: [1, 1] }) });
+                if (this.newest !== null) this.read();
+            }, 5000);
+        }
+    };
+    const [server, results] = [new Server(location.href), []];
+    for (let frame = 0; frame < 10; frame++) {
+        results.push(await server.frame(await createImageBitmap(new ImageData(1, 1)), 0, { smooth: 0 }));
+    }
+    Object.assign(window, { setTimeout: kept.setTimeout, WebSocket: kept.WebSocket });
+    performance.now = kept.now;
+    return results.map((result) => result !== null);
 }"""
 
 
@@ -123,6 +167,24 @@ def test_the_largest_faces_in_view_have_curves(visit: Visit) -> None:
     assert 5 in tracks[3]
     assert tracks[4:] == [[5], []]
     assert found["children"] == 0
+
+
+def test_a_slow_server_has_results(visit: Visit) -> None:
+    results = visit.page.evaluate(SLOW_SERVER)
+    assert len(results) == 10
+    assert results[-1]
+
+
+def test_no_face_is_pointed_at_after_a_stop(visit: Visit) -> None:
+    page = visit.page
+    page.click("#start")
+    page.hover(".track-name")
+    wait_until(page, f"{MAP_PIXELS} > 5000")
+    page.evaluate("() => document.getElementById('stop').click()")
+    page.mouse.move(5, 5)
+    page.locator("#start").press("Enter")
+    page.locator("#tracks li").wait_for()
+    assert page.evaluate(MAP_PIXELS) < 5000
 
 
 def test_one_camera_is_opened_however_often_it_is_started(visit: Visit) -> None:

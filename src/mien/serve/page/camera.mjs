@@ -155,7 +155,11 @@ export class Camera {
   list(faces) {
     const list = byId("tracks");
     const ids = new Set(faces.map(({ id }) => String(id)));
-    for (const item of [...list.children]) if (!ids.has(item.dataset.id)) item.remove();
+    for (const item of [...list.children]) {
+      if (ids.has(item.dataset.id)) continue;
+      if (this.pointed === Number(item.dataset.id)) this.pointed = null; // an element that is removed is not left
+      item.remove();
+    }
     for (const face of faces) {
       const item = [...list.children].find(({ dataset }) => dataset.id === String(face.id)) ?? this.addTrack(face, list);
       const { threshold } = this.settings;
@@ -194,7 +198,7 @@ export class Camera {
 
   stop(words = "The camera is off.") {
     stopTracks(this.stream);
-    this.stream = null;
+    this.stream = this.pointed = null;
     this.wantsSnapshot = false;
     this.video.srcObject = null;
     this.engine().reset();

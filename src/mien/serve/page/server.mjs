@@ -3,7 +3,7 @@
 import { decode, ImageError } from "./decode.mjs";
 
 const QUALITY = 0.92; // JPEG quality of the frames that are sent
-const FRAME_TIMEOUT = 3000; // milliseconds: a busy server drops frames without a response
+const FRAME_TIMEOUT = 3000; // milliseconds, at least: a busy server drops frames without a response
 
 /** The server (`mien serve`): images by POST /v1/predict, frames by WS /v1/stream. */
 export class Server {
@@ -72,12 +72,17 @@ export class Server {
   async exchange(bytes, smooth) {
     if (this.socket === null || this.smooth !== smooth) await this.connect(smooth);
     const { socket } = this;
-    const number = this.sent++;
+    const [number, start] = [this.sent++, performance.now()];
     return new Promise((resolve, reject) => {
-      setTimeout(() => resolve(null), FRAME_TIMEOUT);
+      setTimeout(() => resolve(null), this.timeout);
       socket.onmessage = ({ data }) => {
         const payload = JSON.parse(data);
-        if (payload.received >= number) resolve(payload); // otherwise the late result of a frame that timed out
+        if (payload.received >= number) {
+          this.timeout = Math.max(FRAME_TIMEOUT, 2 * (performance.now() - start));
+          resolve(payload);
+        } else {
+          this.timeout *= 2; // the late result of a frame that timed out: the server is slow
+        }
       };
       socket.onclose = ({ reason }) => {
         this.socket = null;
@@ -97,7 +102,7 @@ export class Server {
       socket.onclose = ({ reason }) => reject(new Error(reason || "the server refused the stream"));
     });
     if (this.token) socket.send(JSON.stringify({ token: this.token }));
-    [this.socket, this.smooth, this.sent] = [socket, smooth, 0];
+    Object.assign(this, { socket, smooth, sent: 0, timeout: FRAME_TIMEOUT });
   }
 
   async reset() {
