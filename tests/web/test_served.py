@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image, ImageFilter
 from PIL.PngImagePlugin import PngInfo
@@ -21,6 +22,7 @@ from mien.serve.auth import Access
 from support.browser import WEB, Visit, build, camera_video, chromium, playing, wait_until
 from support.encoded_images import encode, turned_webp
 from support.http_server import RunningServer, serving
+from support.onnx_models import write_model
 from support.paths import ROOT
 
 ASTRONAUT = ROOT / "examples" / "astronaut.png"
@@ -233,6 +235,21 @@ def test_the_page_says_which_model_reads_in_which_mode(browser: Any) -> None:
         visit.page.check("#engine-server")
         says.filter(has_text="mien-0, fp32").filter(has_text="none").wait_for()
         visit.close()
+
+
+def test_a_model_with_its_weights_in_a_second_file_is_named(browser: Any, tmp_path: Path) -> None:
+    build()
+    model, own = onnx.load(write_model(tmp_path / "model.onnx")), tmp_path / "own.onnx"
+    onnx.save_model(model, own, save_as_external_data=True, location="own.data", size_threshold=100)
+    reader = Reader(str(own))
+    with serving(create_app(reader, runtime=WEB / "node_modules" / "onnxruntime-web" / "dist")) as server:
+        visit = Visit(browser, f"http://127.0.0.1:{server.port}/")
+        visit.page.locator("#errors p", has_text="save it as one file, or read on the server").wait_for()
+        visit.page.check("#engine-server")
+        visit.page.locator("#where", has_text="Images are sent to").wait_for()
+        visit.read(EXAMPLE)
+        assert saved_faces(visit) == [reader.read(ASTRONAUT).faces[0].to_dict()]
+        visit.context.close()
 
 
 def test_a_stopped_server_shows_errors(reader: Reader, browser: Any, tmp_path: Path) -> None:

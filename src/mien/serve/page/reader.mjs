@@ -51,7 +51,7 @@ export class Classifier {
   static async open(ort, bytes) {
     const metadata = readMetadata(bytes);
     if (metadata.mien_contract !== CONTRACT) throw new Error("the model file does not follow mien's contract");
-    return new Classifier(ort, await ort.InferenceSession.create(bytes, OPTIONS), metadata);
+    return new Classifier(ort, await openSession(ort, bytes), metadata);
   }
 
   constructor(ort, session, metadata) {
@@ -90,9 +90,18 @@ export class Classifier {
   }
 }
 
+async function openSession(ort, bytes) {
+  try {
+    return await ort.InferenceSession.create(bytes, OPTIONS);
+  } catch (error) {
+    if (!String(error?.message).includes("external data")) throw error;
+    throw new Error("the model has its weights in a second file, which browsers do not load; save it as one file, or read on the server");
+  }
+}
+
 /** The detector's network as a function from a tile's image to { boxes, scores }. */
 export async function openNetwork(ort, bytes) {
-  const session = await ort.InferenceSession.create(bytes, OPTIONS);
+  const session = await openSession(ort, bytes);
   return async ({ data, width, height }) => {
     const { boxes, scores } = await session.run({ image: new ort.Tensor("uint8", data, [1, height, width, 3]) });
     return { boxes: boxes.data, scores: scores.data };
