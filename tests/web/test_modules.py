@@ -5,6 +5,7 @@ import io
 import json
 import math
 import shutil
+import struct
 import subprocess
 from typing import Any
 
@@ -167,6 +168,9 @@ def test_headers_tell_format_size_and_end() -> None:
         Image.new("RGB", (61, 37), "red").save(stream, name)
         files.append(stream.getvalue())
         expected.append({"format": name, "width": 61, "height": 37, "isWhole": True})
+    old = struct.pack("<2s4I4H", b"BM", 26 + 37 * 184, 0, 26, 12, 61, 37, 1, 24) + bytes(37 * 184)
+    assert Image.open(io.BytesIO(old)).size == (61, 37)
+    assert run("header", [packed(old)]) == [{"format": "BMP", "width": 61, "height": 37, "isWhole": True}]
     files += [files[0][:-20], files[1][:-20], b"text", b"", b"\x89PNG", b"\xff\xd8\xff", b"%PDF-1.4 " + bytes(99)]
     answers = run("header", [packed(content) for content in files])
     assert answers[:4] == expected

@@ -86,7 +86,7 @@ def test_webp_is_read_upright(visit: Visit) -> None:
         assert image.size == (480, 512)
 
 
-def test_png_is_read_without_its_end_and_turned_by_exif_after_its_pixels(visit: Visit) -> None:
+def test_odd_png_is_read_as_by_python(visit: Visit) -> None:
     pixels = golden_image("astronaut")[:, :480]
     whole, exif = encode(pixels), struct.pack(">2sHIHHHIHHI", b"MM", 42, 8, 1, 0x0112, 3, 1, 6, 0, 0)
     late = struct.pack(">I4s", len(exif), b"eXIf") + exif + struct.pack(">I", zlib.crc32(b"eXIf" + exif))
@@ -95,6 +95,12 @@ def test_png_is_read_without_its_end_and_turned_by_exif_after_its_pixels(visit: 
         "cut_end.png": whole[:-5],
         "late.png": whole[:-12] + late + whole[-12:],
         "late_no_end.png": whole[:-12] + late,
+        "still.png": encode(
+            pixels,
+            save_all=True,
+            default_image=True,
+            append_images=[Image.new("RGB", (480, 512), c) for c in ("red", "blue")],
+        ),
     }
     visit.read(*(file(name, content) for name, content in files.items()))
     for reading, content in zip(json.loads(visit.saved("#save-json")), files.values(), strict=True):
@@ -102,6 +108,7 @@ def test_png_is_read_without_its_end_and_turned_by_exif_after_its_pixels(visit: 
         assert (reading["error"], tuple(reading["size_wh"])) == (None, wanted.size_wh), reading["source"]
         difference = differ([TOOL.values(face) for face in wanted.faces], reading["faces"])
         assert difference.probability <= 2e-3, reading["source"]
+        assert reading.get("note") == wanted.note
 
 
 def test_an_animation_is_noted(visit: Visit) -> None:
@@ -234,6 +241,7 @@ def test_bad_files_get_a_line_each_and_the_page_reads_on(visit: Visit) -> None:
         "cut.png": (whole[:9000], "cut off"),
         "damaged.png": (bytes(damaged), "damaged"),
         "huge.png": (bytes(huge), "million"),
+        "wide.png": (encode(Image.new("RGB", (65_536, 2))), "65,535 a side"),
     }
     visit.read(*(file(name, content) for name, (content, _) in cases.items()), EXAMPLE)
     lines = visit.page.locator("#errors p").all_text_contents()

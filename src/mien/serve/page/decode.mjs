@@ -3,6 +3,7 @@
 
 export const MAX_BYTES = 64 * 2 ** 20; // bytes of one file
 export const MAX_PIXELS = 50_000_000; // width x height: a browser holds several copies of each image
+const MAX_SIDE = 65_535; // pixels: a longer canvas stays black
 const ORIENTATION = 0x0112; // the tag of EXIF
 /** How images are decoded: upright, without colour conversion, so that Python reads the same values. */
 export const DECODING = { imageOrientation: "from-image", colorSpaceConversion: "none" };
@@ -16,7 +17,7 @@ export class ImageError extends Error {}
  * already. Throws ImageError. */
 export async function decode(source) {
   const { bitmap, frames } = source instanceof ImageBitmap ? { bitmap: source, frames: 1 } : await decodeFile(source);
-  if (bitmap.width * bitmap.height > MAX_PIXELS) throw tooLarge(bitmap);
+  checkSize(bitmap);
   return { image: toPixels(bitmap), bitmap, note: frames > 1 ? `animated, ${frames} frames: the first was read` : null };
 }
 
@@ -28,7 +29,7 @@ async function decodeFile(blob) {
   }));
   const header = readHeader(bytes);
   if (header.format === null) throw new ImageError("this is not an image that this page reads; choose a JPEG, PNG, WebP, AVIF or GIF file");
-  if (header.width * header.height > MAX_PIXELS) throw tooLarge(header);
+  checkSize(header);
   const isCut = new ImageError("the image is cut off; get the file again");
   if (!header.isWhole && header.format !== "PNG") throw isCut; // a PNG may lack its end alone
   const frames = countFrames(bytes, header.format);
@@ -53,19 +54,26 @@ function prepare(bytes, { format, isWhole }) {
   return { orientation, parts: orientation === 1 ? null : [bytes] };
 }
 
-/** Chromium reads no PNG without IEND, and ignores EXIF after the pixels, where other browsers may apply it. */
+/** Chromium reads no PNG without IEND, and ignores EXIF after the pixels, where other browsers may apply it. Of an animation
+ * whose first frame is not in IDAT, Python reads the still image there. */
 function preparePng(bytes, isWhole) {
-  const exif = { start: 0, end: 0 };
-  let [hasPixels, end] = [false, 8];
+  let [end, pixels, exif, animation, frame] = [8];
   for (const chunk of pngChunks(bytes)) {
-    hasPixels ||= chunk.kind === "IDAT";
-    if (chunk.kind === "eXIf" && hasPixels) Object.assign(exif, chunk);
+    if (chunk.kind === "IDAT") pixels = chunk;
+    else if (chunk.kind === "eXIf" && pixels) exif = chunk;
+    else if (chunk.kind === "acTL" && !pixels) animation = chunk;
+    else if (chunk.kind === "fcTL" && !pixels) frame = chunk;
     end = chunk.end;
   }
-  if (isWhole && exif.end === 0) return { orientation: 1, parts: null };
-  const parts = [bytes.subarray(0, exif.start || end), bytes.subarray(exif.end || end, isWhole ? bytes.length : end)];
-  if (!isWhole) parts.push(PNG_END);
-  return { orientation: exif.end === 0 ? 1 : orientationOf(bytes, exif.start + 8).value, parts };
+  const [cuts, parts] = [[!frame && animation, exif].filter(Boolean), []];
+  if (isWhole && cuts.length === 0) return { orientation: 1, parts: null };
+  let from = 0;
+  for (const cut of cuts) {
+    parts.push(bytes.subarray(from, cut.start));
+    from = cut.end;
+  }
+  parts.push(bytes.subarray(from, isWhole ? bytes.length : end), isWhole ? "" : PNG_END);
+  return { orientation: exif ? orientationOf(bytes, exif.start + 8).value : 1, parts };
 }
 
 /** The whole chunks of a PNG file, up to IEND. */
@@ -148,9 +156,10 @@ export function withoutAlpha({ width, height, data }) {
   return { width, height, data: rgb };
 }
 
-function tooLarge({ width, height }) {
-  const most = MAX_PIXELS / 1e6;
-  return new ImageError(`${width} × ${height} pixels are more than the limit of ${most} million; scale the image down`);
+function checkSize({ width, height }) {
+  const most = width * height > MAX_PIXELS ? `${MAX_PIXELS / 1e6} million` : `${MAX_SIDE.toLocaleString("en")} a side`;
+  if (width * height <= MAX_PIXELS && Math.max(width, height) <= MAX_SIDE) return;
+  throw new ImageError(`${width} × ${height} pixels are more than the limit of ${most}; scale the image down`);
 }
 
 const text = (bytes, from, to) => String.fromCharCode(...bytes.subarray(from, to));
@@ -169,7 +178,9 @@ export function readHeader(bytes) {
     return { ...known, format: "WEBP", isWhole: bytes.length >= view.getUint32(4, true) + 8 };
   }
   if (text(bytes, 0, 2) === "BM" && bytes.length > 26) {
-    const [width, height] = [Math.abs(view.getInt32(18, true)), Math.abs(view.getInt32(22, true))];
+    const isOld = view.getUint32(14, true) === 12; // of OS/2
+    const sides = isOld ? [view.getUint16(18, true), view.getUint16(20, true)] : [view.getInt32(18, true), view.getInt32(22, true)];
+    const [width, height] = sides.map(Math.abs);
     return { ...known, format: "BMP", width, height };
   }
   if (text(bytes, 4, 8) === "ftyp") {
