@@ -42,12 +42,20 @@ USE = """async () => {
     const late = [await reader.track(bitmap, 0).catch(String), await reader.track(bitmap).catch(String)];
     await reader.reset();
     tracked.push(await reader.track(bitmap, 0));
+    const large = new OffscreenCanvas(4000, 4000); // takes longer to decode than the next frame
+    large.getContext("2d").drawImage(bitmap, 0, 0, 4000, 4000);
+    const calls = [reader.track(await large.convertToBlob(), 9), reader.reset(), reader.track(bitmap, 0)];
+    const order = [];
+    await Promise.all(calls.map((call, index) => call.then(() => order.push(index))));
+    late.push(await reader.track(bitmap, 1, { smooth: NaN }).catch(String));
     const pending = reader.read(blob).catch(String);
     reader.close();
+    const ended = await reader.read(blob).catch(String);
     const wrong = await Reader.open({ abstain: 2 }).catch(String);
+    const missing = await Reader.open({ folder: "elsewhere" }).catch(String);
     return {
-        model: reader.model, readings, tracked, late, changed, refused, wrong, closed: await pending,
-        colors: Object.keys(COLORS), size: [bitmap.width, bitmap.height],
+        model: reader.model, readings, tracked, late, changed, refused, wrong, missing, ended, order,
+        closed: await pending, colors: Object.keys(COLORS), size: [bitmap.width, bitmap.height],
     };
 }"""
 
@@ -87,7 +95,9 @@ def used(packed: Packed, browser: Any) -> dict[str, Any]:
     with serving(packed.site) as address:
         visit = Visit(browser, address)
         result: dict[str, Any] = visit.page.evaluate(USE)
-        visit.close()
+        visit.context.close()
+        assert [text for text in visit.said if "404" not in text] == []  # of the folder that is missing
+        assert visit.strayed == []
     return result
 
 
@@ -114,6 +124,10 @@ def test_it_tracks_draws_and_closes(used: dict[str, Any]) -> None:
     assert used["refused"].startswith("TypeError: give a Blob")
     assert used["wrong"].startswith("RangeError: abstain is 2")
     assert "closed" in used["closed"]
+    assert "closed" in used["ended"]
+    assert used["order"] == [0, 1, 2]
+    assert used["late"][2].startswith("RangeError: smooth is NaN")
+    assert re.search("elsewhere/worker.mjs could not be started; check the address", used["missing"])
 
 
 def test_the_types_have_the_fields_that_are_there(used: dict[str, Any]) -> None:
@@ -134,6 +148,15 @@ def test_the_types_have_the_fields_that_are_there(used: dict[str, Any]) -> None:
     assert {name: declared[name] for name in there} == {name: set(value) for name, value in there.items()}
     assert declared["Face"] | declared["TrackedFace"] == set(tracked["faces"][0])
     assert set(tracked) == declared["Reading"]
+
+
+def test_node_is_told_that_it_needs_a_browser(packed: Packed) -> None:
+    script = (
+        'const { Reader } = await import("./package/index.mjs"); await Reader.open().catch((e) => console.log(`${e}`));'
+    )
+    command = ["node", "--input-type=module", "-e", script]
+    done = subprocess.run(command, cwd=packed.site, capture_output=True, text=True, check=True)
+    assert "browsers only" in done.stdout
 
 
 def types() -> str:

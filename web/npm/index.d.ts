@@ -4,7 +4,8 @@ export type Emotion = string;
 /** A place in pixels of the image: [x, y]. */
 export type Point = [number, number];
 
-/** What can be read: a file, which is decoded without colour conversion, as in Python, or anything that a canvas can draw.
+/** What can be read: a file, which is decoded without colour conversion, as in Python (of an animation the first frame), or
+ * anything that a canvas can draw.
  * Images, videos and canvases must be loaded, and of this site (or sent with CORS). */
 export type Source = Blob | ImageBitmapSource;
 
@@ -116,7 +117,7 @@ export class Reader {
   /** Read the next frame of a video or camera: faces keep their ids, readings are smoothed.
    * @param seconds The time of the frame, never falling.
    * @param options `smooth`: the time constant of the smoothing in seconds, 0.5 by default; 0 switches it off.
-   * @throws RangeError if `seconds` is no number or falls: call `reset` before another video or an earlier time. */
+   * @throws RangeError if `smooth` or `seconds` is no number or `seconds` falls: call `reset` before another video or an earlier time. */
   track(frame: ImageBitmapSource, seconds: number, options?: { smooth?: number }): Promise<Reading<TrackedFace>>;
   /** Forget all tracks: another video begins. */
   reset(): Promise<void>;

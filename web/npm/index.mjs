@@ -12,8 +12,10 @@ export class Reader {
   #engine;
   #threshold;
   #seconds = -Infinity; // of the last frame
+  #turn = Promise.resolve(); // frames take different times to prepare; the worker gets them in the order of the calls
 
   static async open({ folder, abstain = 0 } = {}) {
+    if (typeof Worker === "undefined") throw new Error("this package runs in browsers only; in Node, ask a server of mien");
     if (abstain !== "card" && !(abstain >= 0 && abstain <= 1)) throw new RangeError(`abstain is ${abstain}; give 0 to 1, or "card"`);
     const base = folder === undefined ? undefined : new URL(`${folder}`.replace(/\/*$/, "/"), location.href);
     const engine = new Browser({ base });
@@ -38,14 +40,17 @@ export class Reader {
     if (!Number.isFinite(seconds) || seconds < this.#seconds) {
       throw new RangeError(`seconds is ${seconds} after ${this.#seconds}; give the time of the frame, and call reset() for another video`);
     }
+    if (!(smooth >= 0)) throw new RangeError(`smooth is ${smooth}; give seconds from 0 on`);
     this.#seconds = seconds;
-    const { searched, ...reading } = await this.#engine.frame(await toBitmap(frame), seconds, { smooth });
+    const bitmap = toBitmap(frame);
+    bitmap.catch(() => {}); // it is thrown in its turn
+    const { searched, ...reading } = await this.#next(async () => this.#engine.frame(await bitmap, seconds, { smooth }));
     return { ...reading, faces: reading.faces.map((face) => this.#label(face)) };
   }
 
   async reset() {
     this.#seconds = -Infinity;
-    await this.#engine.reset();
+    await this.#next(() => this.#engine.reset());
   }
 
   draw(context, { faces, width, height }, { maps = false, ownScale = false } = {}) {
@@ -54,6 +59,12 @@ export class Reader {
 
   close() {
     this.#engine.close("the reader was closed");
+  }
+
+  #next(task) {
+    const done = this.#turn.then(task);
+    this.#turn = done.catch(() => {});
+    return done;
   }
 
   #label({ points, ...face }) {

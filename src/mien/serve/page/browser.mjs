@@ -13,6 +13,7 @@ export class Browser {
     this.base = base;
     this.minQuality = minQuality;
     this.worker = null;
+    this.reason = "the networks are not loaded"; // why there is no worker
     this.waiting = new Map();
     this.lastId = 0;
   }
@@ -30,14 +31,17 @@ export class Browser {
   close(reason = "the networks were closed") {
     this.worker?.terminate();
     this.worker = this.opened = null;
+    this.reason = reason;
     for (const { reject } of this.waiting.values()) reject(new Error(reason));
     this.waiting.clear();
   }
 
   async start() {
-    this.worker = new Worker(new URL("worker.mjs", this.base), { type: "module" });
+    const address = new URL("worker.mjs", this.base);
+    this.worker = new Worker(address, { type: "module" });
     this.worker.addEventListener("message", ({ data }) => this.settle(data));
-    this.worker.addEventListener("error", (event) => this.close(event.message || "the worker could not be started"));
+    const missing = `${address} could not be started; check the address and the connection`;
+    this.worker.addEventListener("error", (event) => this.close(event.message || missing));
     return this.request("open", { minQuality: this.minQuality });
   }
 
@@ -56,9 +60,9 @@ export class Browser {
 
   request(task, payload, transfer = []) {
     return new Promise((resolve, reject) => {
-      if (this.worker === null) throw new Error("the networks are not loaded; try again");
-      this.waiting.set(++this.lastId, { resolve, reject, task });
-      this.worker.postMessage({ id: this.lastId, task, ...payload }, transfer);
+      if (this.worker === null) throw new Error(this.reason);
+      this.worker.postMessage({ id: ++this.lastId, task, ...payload }, transfer); // throws for what cannot be sent
+      this.waiting.set(this.lastId, { resolve, reject, task });
     });
   }
 
