@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from support.browser import Visit, build, chromium, playing, serving
+from support.layout import problems_of
 from support.paths import ROOT
 
 ASTRONAUT = ROOT / "examples" / "astronaut.png"
@@ -159,9 +160,10 @@ def test_an_image_chosen_while_the_page_loads_is_read(browser: Any, site: str) -
     held: list[Any] = []
     visit.context.route(re.compile("site.json"), lambda route: held.append(route))
     page.goto(site)
-    page.set_input_files("#files", [EXAMPLE])
+    page.set_input_files("#files", [{**EXAMPLE, "name": f"{'x' * 240}.png"}])
     page.locator("#busy").wait_for()
     assert page.locator("#errors p").count() == 0
+    assert list(problems_of(page)) == []
     held[0].continue_()
     page.locator("#total", has_text="1 image, 1 face").wait_for()
     visit.context.close()

@@ -102,8 +102,8 @@ function enqueue(files) {
 }
 
 async function readOne(file, isFirst) {
-  byId("doing").textContent = `Reading ${file.name || "image"}${waiting > 1 ? `, ${waiting - 1} more` : ""}`;
   const source = file.name || "pasted image";
+  byId("doing").replaceChildren("Reading ", element("bdi", {}, source), waiting > 1 ? `, ${waiting - 1} more` : "");
   try {
     await started;
     const current = engine(); // the engine may change meanwhile
