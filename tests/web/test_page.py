@@ -161,6 +161,16 @@ def test_an_image_becomes_a_card_with_bars_and_its_map(visit: Visit) -> None:
     assert changed(happy, panel.screenshot()) > 0.05
 
 
+def test_an_empty_overlay_takes_no_memory(visit: Visit) -> None:
+    visit.read(EXAMPLE)
+    overlay, width = visit.page.locator(".image > .over"), "canvas => canvas.width"
+    assert overlay.evaluate(width) == 1
+    visit.page.locator("#cards .box").hover()
+    assert overlay.evaluate(width) == 512
+    visit.page.mouse.move(5, 5)
+    assert overlay.evaluate(width) == 1
+
+
 def words_of(page: Any) -> str:
     return " ".join(page.locator("#cards .box span").text_content().split())
 

@@ -64,8 +64,7 @@ export class Card {
     const context = canvas.getContext("2d");
     context.imageSmoothingQuality = "high";
     context.drawImage(bitmap, 0, 0, width, height);
-    Object.assign(this.overlay, { width, height });
-    this.scale = scale;
+    Object.assign(this, { scale, shownSize: { width, height } });
     return element("div", { class: "image" }, canvas, this.overlay, this.boxes);
   }
 
@@ -165,9 +164,9 @@ export class Card {
 
   /** Draw the map of the pointed face, or of all faces if maps are on. */
   draw() {
+    const isUsed = this.settings.maps || this.pointed !== null; // empty overlays would take as much memory as the images
+    Object.assign(this.overlay, isUsed ? this.shownSize : { width: 1, height: 1 });
     const context = this.overlay.getContext("2d");
-    context.setTransform(1, 0, 0, 1, 0, 0);
-    context.clearRect(0, 0, this.overlay.width, this.overlay.height);
     context.scale(this.scale, this.scale);
     this.reading.faces.forEach((face, index) => {
       if (this.settings.maps || this.pointed === index) drawMap(context, face, this.emotionOf(index), this.settings);
