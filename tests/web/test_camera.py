@@ -208,6 +208,13 @@ def test_a_disconnected_camera_shows_an_error(visit: Visit) -> None:
     assert page.locator("#stage").is_hidden()
 
 
+def test_a_camera_that_is_no_longer_allowed_shows_an_error(visit: Visit) -> None:
+    visit.page.click("#start")
+    visit.page.locator("#tracks li").wait_for()
+    visit.context.clear_permissions()
+    visit.page.locator("#errors p", has_text="no longer allowed").wait_for()
+
+
 def test_a_camera_that_does_not_play_is_turned_off(visit: Visit) -> None:
     page = visit.page
     page.evaluate("() => { video.play = () => Promise.reject(new DOMException('no', 'AbortError')); }")

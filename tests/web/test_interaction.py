@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from support.browser import Visit, build, chromium, playing, serving
+from support.browser import Files, Visit, build, chromium, playing, serving
 from support.layout import problems_of
 from support.paths import ROOT
 
@@ -128,6 +128,33 @@ def test_a_missing_runtime_shows_an_error(browser: Any, site: str) -> None:
     error.wait_for()
     assert "load this page again" in (error.text_content() or "")
     visit.context.close()
+
+
+@pytest.mark.parametrize("name", ["ort-wasm-simd-threaded.wasm", "ort-wasm-simd-threaded.mjs", "classifier.onnx"])
+def test_a_login_page_in_place_of_a_file_of_the_networks_is_named(browser: Any, site: str, name: str) -> None:
+    visit = Visit(browser, "about:blank")
+    visit.context.route(re.compile(re.escape(name)), lambda route: route.fulfill(body="<!doctype html><p>Log in"))
+    visit.page.goto(site)
+    error = visit.page.locator("#errors p")
+    error.wait_for()
+    assert name.partition(".")[0] in (error.text_content() or "")
+    assert "load this page again" in (error.text_content() or "")
+    visit.context.close()
+
+
+def test_a_connection_that_ends_in_a_model_is_named(browser: Any) -> None:
+    class Cut(Files):
+        def copyfile(self, source: Any, outputfile: Any) -> None:
+            content = source.read()
+            outputfile.write(content[: len(content) // 2] if self.path.endswith("classifier.onnx") else content)
+            self.close_connection = True
+
+    with serving(build(), Cut) as address:
+        visit = Visit(browser, address)
+        visit.page.locator(
+            "#errors p", has_text="models/classifier.onnx could not be loaded (the connection"
+        ).wait_for()
+        visit.context.close()
 
 
 def test_a_login_page_in_place_of_the_site_shows_an_error(browser: Any, site: str) -> None:

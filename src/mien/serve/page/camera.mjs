@@ -69,7 +69,7 @@ export class Camera {
 
   lose() {
     this.stop("The camera was disconnected.");
-    this.fail("Camera", "the camera was disconnected; connect it and start it again");
+    this.fail("Camera", "the camera was disconnected, or is no longer allowed; connect or allow it, and start it again");
   }
 
   begin() {

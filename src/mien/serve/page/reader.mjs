@@ -130,7 +130,7 @@ function* fields(bytes) {
   const varint = () => {
     let [value, factor] = [0, 1];
     for (;;) {
-      if (at >= bytes.length) throw new Error("the file is cut off");
+      if (at >= bytes.length) throw new Error("the file of the classifier is cut off; load this page again");
       const byte = bytes[at++];
       value += (byte & 127) * factor;
       if (byte < 128) return value;
@@ -141,14 +141,14 @@ function* fields(bytes) {
   while (at < bytes.length) {
     const tag = varint();
     const [field, kind] = [Math.trunc(tag / 8), tag % 8];
-    if (kind !== 2 && !skip[kind]) throw new Error("the file is no ONNX file");
+    if (kind !== 2 && !skip[kind]) throw new Error("the file of the classifier is no ONNX file; load this page again");
     if (kind !== 2) {
       skip[kind]();
       yield { field, content: null };
       continue;
     }
     const length = varint();
-    if (at + length > bytes.length) throw new Error("the file is cut off");
+    if (at + length > bytes.length) throw new Error("the file of the classifier is cut off; load this page again");
     yield { field, content: bytes.subarray(at, at + length) };
     at += length;
   }

@@ -16,7 +16,10 @@ const tasks = {
   async open({ minQuality }) {
     const ort = await openRuntime();
     const [detector, classifier] = await Promise.all([fetchModel("blazeface-short-range"), fetchModel("classifier")]);
-    reader = await Reader.open(ort, { detector, classifier, minQuality });
+    reader = await Reader.open(ort, { detector, classifier, minQuality }).catch((error) => {
+      const [, why] = /no available backend found\. ERR: \[wasm\] (.*)/.exec(error?.message) ?? [];
+      throw why ? missing("runtime/ort-wasm-simd-threaded", why.slice(0, 100)) : error;
+    });
     tracker = new Tracker(reader);
     const { name, precision, emotions, size } = reader.model;
     return { name, precision, emotions, size, detector: "blazeface" };
@@ -79,13 +82,14 @@ async function openRuntime() {
 
 async function fetchModel(name) {
   const response = await fetch(new URL(`${name}.onnx`, MODELS)).catch(() => null);
-  if (!response?.ok) throw missing(`models/${name}.onnx`, response?.status);
-  return new Uint8Array(await response.arrayBuffer());
+  if (!response?.ok) throw missing(`models/${name}.onnx`, response && `status ${response.status}`);
+  const cut = () => Promise.reject(missing(`models/${name}.onnx`, "the connection ended"));
+  return new Uint8Array(await response.arrayBuffer().catch(cut));
 }
 
 /** The error for a file that could not be loaded: a visitor can only try again. */
-function missing(file, status = null) {
-  return new Error(`${file} could not be loaded${status === null ? "" : ` (status ${status})`}; check the connection and load this page again`);
+function missing(file, why = null) {
+  return new Error(`${file} could not be loaded${why === null ? "" : ` (${why})`}; check the connection and load this page again`);
 }
 
 /** A face for the page: each map as bytes, 0..255 of its own peak, negative values set to 0. */
