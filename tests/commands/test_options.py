@@ -209,3 +209,13 @@ def test_a_full_disk_behind_standard_output_is_one_line(word: str, unbuffered: s
         done = subprocess.run(words, env=environment, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr == "mien: standard output: cannot be used (no space left on device)\n"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+@pytest.mark.parametrize("words", [["--help"], ["predict", "--help"], ["models"]])
+def test_help_into_a_closed_pipe_ends_as_other_outputs_do(words: list[str]) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "-m", "mien", *words], stdout=write, stderr=subprocess.PIPE, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, b"")

@@ -59,6 +59,10 @@ def _errors_as_lines(ctx: Any) -> Iterator[None]:
             yield
         finally:
             sys.stdout.flush()  # a full disk is noticed here at the latest
+    except SystemExit as error:
+        if isinstance(error.__context__, BrokenPipeError):  # where rich prints, which ends with status 1 then
+            raise typer.Exit(_PIPE_CLOSED) from error
+        raise
     except MienError as error:
         raise _fail(str(error), _WRONG) from error
     except ModuleNotFoundError as error:  # commands import the packages of their extra when they run
