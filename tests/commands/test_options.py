@@ -219,3 +219,22 @@ def test_help_into_a_closed_pipe_ends_as_other_outputs_do(words: list[str]) -> N
     done = subprocess.run([sys.executable, "-m", "mien", *words], stdout=write, stderr=subprocess.PIPE, check=False)
     os.close(write)
     assert (done.returncode, done.stderr) == (141, b"")
+
+
+@pytest.mark.parametrize(
+    ("line", "known"),
+    [
+        ("mien train attention-resnet-t", ["attention-resnet-taught", "attention-resnet-tuned"]),
+        ("mien predict a.jpg --model mien-p", ["mien-plus"]),
+        ("mien stress mien-1 --split Pr", ["PrivateTest"]),
+        ("mien evaluate runs/", []),  # the shell offers files
+    ],
+)
+def test_shells_complete_the_values_that_are_known(line: str, known: list[str]) -> None:
+    words = line.split()
+    asked = {"_MIEN_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
+    code = "import sys; from mien.__main__ import main\ntry: main()\nfinally: assert 'torch' not in sys.modules"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=os.environ | asked, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == known
+    assert done.stderr == ""

@@ -14,11 +14,39 @@ import typer
 from mien._errors import MienError
 from mien._output import is_device, is_input, protect_files, require_replaceable
 from mien._suggest import require_known
+from mien.bundled import BUNDLED
 
 if TYPE_CHECKING:  # the lab is an extra
     from mien.lab.ledger import Ledger
     from mien.reader import Reader
 
+
+def complete(*words: str) -> Callable[[str], list[str]]:
+    """Let shells complete the known values of an option. A shell offers files where no value begins as it was typed.
+
+    Args:
+        *words: The values.
+
+    Returns:
+        What typer takes as ``autocompletion``.
+    """
+    return lambda incomplete: [word for word in words if word.startswith(incomplete)]  # a name that typer knows
+
+
+def complete_recipe(incomplete: str) -> list[str]:
+    """Complete the name of a shipped recipe, without an import of torch.
+
+    Args:
+        incomplete: The first characters of a name.
+
+    Returns:
+        The names that begin with them.
+    """
+    files = (Path(__file__).parents[1] / "lab" / "recipes").glob("*.toml")
+    return sorted(file.stem for file in files if file.stem.startswith(incomplete))
+
+
+complete_model = complete(*sorted(folder.name for folder in BUNDLED.glob("mien-*")))
 _OUT = typer.Option("--out", metavar="PATH", help="Where to write: a folder, or a file whose suffix is its format.")
 OutOption = Annotated[Path | None, _OUT]
 RequiredOutOption = Annotated[Path, _OUT]
@@ -52,16 +80,27 @@ FiguresOption = Annotated[
 ModelOption = Annotated[
     str,
     typer.Option(
-        metavar="MODEL", help="An embedded model (`mien models`) or an ONNX file; of commands of the lab also a run."
+        metavar="MODEL",
+        help="An embedded model (`mien models`) or an ONNX file; of commands of the lab also a run.",
+        autocompletion=complete_model,
     ),
 ]
-PrecisionOption = Annotated[str, typer.Option(help="Which file of an embedded model: int8 (small, fast) or fp32.")]
+PrecisionOption = Annotated[
+    str,
+    typer.Option(
+        help="Which file of an embedded model: int8 (small, fast) or fp32.", autocompletion=complete("int8", "fp32")
+    ),
+]
 Int8Option = Annotated[
     bool,
     typer.Option(help="Also quantise and evaluate the net; write its file, with `mien record` only if it is small."),
 ]
 DetectorOption = Annotated[
-    str, typer.Option(help="blazeface, yunet (downloaded once), or none: each image is one tight crop of a face.")
+    str,
+    typer.Option(
+        help="blazeface, yunet (downloaded once), or none: each image is one tight crop of a face.",
+        autocompletion=complete("blazeface", "yunet", "none"),
+    ),
 ]
 MaxFacesOption = Annotated[
     int, typer.Option(min=1, help="Faces read in an image at most, the most certain ones. It bounds the time.")
@@ -84,6 +123,7 @@ DeviceOption = Annotated[
     typer.Option(
         metavar="DEVICE",
         help="cpu, cuda, mps (training) or coreml, openvino, directml (ONNX files); auto: the fastest one here.",
+        autocompletion=complete("auto", "cpu", "cuda", "mps", "coreml", "openvino", "directml"),
     ),
 ]
 WORKERS_HELP = "Processes that work at the same time."
@@ -108,7 +148,11 @@ DatasOption = Annotated[
 ]
 SplitOption = Annotated[
     str | None,
-    typer.Option(help="PublicTest, PrivateTest, Training or all.", show_default="PublicTest"),
+    typer.Option(
+        help="PublicTest, PrivateTest, Training or all.",
+        show_default="PublicTest",
+        autocompletion=complete("PublicTest", "PrivateTest", "Training", "all"),
+    ),
 ]
 LabelMapOption = Annotated[
     list[str] | None,
@@ -125,14 +169,17 @@ TtaOption = Annotated[
     str,
     typer.Option(
         help="Test-time augmentation. none: each face as it is; flip: also mirrored; six: also larger and smaller; "
-        "ten: five crops, each also mirrored."
+        "ten: five crops, each also mirrored.",
+        autocompletion=complete("none", "flip", "six", "ten"),
     ),
 ]
 
 RecipeArgument = Annotated[
     str,
     typer.Argument(
-        metavar="RECIPE", help="A shipped recipe (`mien recipes`), FAMILY, FAMILY/MEMBER or the path of a .toml file."
+        metavar="RECIPE",
+        help="A shipped recipe (`mien recipes`), FAMILY, FAMILY/MEMBER or the path of a .toml file.",
+        autocompletion=complete_recipe,
     ),
 ]
 OverridesArgument = Annotated[
@@ -156,7 +203,12 @@ LedgerOption = Annotated[
         help="File of the looks at PrivateTest; default: that of the checkout in results/, else in ~/.mien.",
     ),
 ]
-CalibrationOption = Annotated[str, typer.Option(help="vector or temperature; default: what the recipe says.")]
+CalibrationOption = Annotated[
+    str,
+    typer.Option(
+        help="vector or temperature; default: what the recipe says.", autocompletion=complete("vector", "temperature")
+    ),
+]
 
 
 def open_ledger(path: Path | None, again: str) -> "Ledger":

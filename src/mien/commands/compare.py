@@ -19,6 +19,7 @@ def compare_command(
             metavar="RUN",
             help="Folders of results/ (their recorded predictions), run folders, embedded models, ONNX files or TOML "
             "adapters; none: everything under results/ and the default model.",
+            autocompletion=_options.complete_model,
         ),
     ] = None,
     data: _options.DataOption = None,

@@ -18,6 +18,7 @@ def evaluate_command(
             metavar="MODEL",
             help="An embedded model, an ONNX file or its folder, a TOML file that describes a foreign ONNX file, "
             "a run, or a folder of results/. The folder of a recipe with several seeds evaluates all of them.",
+            autocompletion=_options.complete_model,
         ),
     ],
     data: _options.DatasOption = None,

@@ -21,7 +21,9 @@ def recipes_command(
     recipe: Annotated[
         str | None,
         typer.Argument(
-            metavar="RECIPE", help="Explain this one: a shipped recipe, FAMILY/MEMBER or the path of a .toml file."
+            metavar="RECIPE",
+            help="Explain this one: a shipped recipe, FAMILY/MEMBER or the path of a .toml file.",
+            autocompletion=_options.complete_recipe,
         ),
     ] = None,
     overrides: _options.OverridesArgument = None,

@@ -21,7 +21,12 @@ _SHOWN = 10  # trials in the table at the end
 
 def search_command(
     recipe: Annotated[
-        str, typer.Argument(metavar="RECIPE", help="A recipe with a search section, or the path of a .toml file.")
+        str,
+        typer.Argument(
+            metavar="RECIPE",
+            help="A recipe with a search section, or the path of a .toml file.",
+            autocompletion=_options.complete_recipe,
+        ),
     ],
     overrides: _options.OverridesArgument = None,
     trials: Annotated[int, typer.Option(help="Trials in all, including those of earlier calls.", min=1)] = 20,

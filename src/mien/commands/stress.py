@@ -12,7 +12,12 @@ from mien.commands._terminal import echo, print_json, print_table
 
 def stress_command(
     models: Annotated[
-        list[str], typer.Argument(metavar="MODEL", help="Names, ONNX files, run folders, or TOML of foreign models.")
+        list[str],
+        typer.Argument(
+            metavar="MODEL",
+            help="Names, ONNX files, run folders, or TOML of foreign models.",
+            autocompletion=_options.complete_model,
+        ),
     ],
     data: _options.DataOption = None,
     split: _options.SplitOption = None,
