@@ -192,6 +192,18 @@ def test_random_bytes_do_not_stop_the_server(server: RunningServer, small: bytes
     assert server.reads(small)
 
 
+@pytest.mark.parametrize("end", [b"y", b" " * 6000])
+def test_a_form_whose_image_repeats_the_boundary_is_refused_before_its_end(
+    server: RunningServer, small: bytes, end: bytes
+) -> None:
+    """It would be parsed byte by byte, in which the server could do nothing else."""
+    with server.connect() as connection:
+        connection.sendall(head(90_000, kind="multipart/form-data; boundary=x") + b"--x\r\n\r\n\r\n--x" + end)
+        received = connection.recv(65536)  # the rest never arrives
+    assert received.startswith(b"HTTP/1.1 400 ")
+    assert server.reads(small)
+
+
 def test_json_that_never_fits_into_the_memory_is_too_large() -> None:
     limits = Limits(max_bytes=1_000_000, max_pixels=100_000, memory=4_000_000)
     text = json.dumps({"image": base64.b64encode(bytes(290_000)).decode()})

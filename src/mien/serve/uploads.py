@@ -4,6 +4,7 @@ import asyncio
 import base64
 import binascii
 import json
+import re
 import time
 from codecs import BOM_UTF8
 from collections.abc import Callable
@@ -21,6 +22,7 @@ _UNNAMED = "image"  # name of an image that is the whole body, or has no file na
 _MAX_NAME = 200  # characters of a file name; the rest is cut off
 _MAX_PART_HEADERS = 4096  # bytes
 _JSON_COPIES = 3  # of its bytes: as they arrive, as text, and as the images in it
+_MAX_PADDING = 100  # spaces after a boundary
 _MAX_OTHER_FIELDS = 16  # other form fields, before the body is refused
 _DRAIN_SECONDS = 2.0  # for which the rest of a refused body is received, so that the client reads the response
 
@@ -202,6 +204,12 @@ class _Form:
         self._files: list[Upload] = []
         self._others: list[str] = []
         self._ended = False
+        # RFC 2046 allows no other line that begins with the boundary. The parser would read each byte by byte.
+        self._wrong = re.compile(
+            rb"\r\n--%b(?!--|[ \t]{0,%d}\r\n|-?\Z|[ \t]{0,%d}\r?\Z)" % (re.escape(boundary), _MAX_PADDING, _MAX_PADDING)
+        )
+        self._tail = b""  # what came last, as far as a boundary with spaces may reach
+        self._tail_bytes = len(boundary) + _MAX_PADDING + 8
         self._begin_part()
         calls = {
             "on_part_begin": self._begin_part,
@@ -218,6 +226,10 @@ class _Form:
             raise _broken(error) from error
 
     def write(self, chunk: bytes) -> None:
+        joined = self._tail + chunk
+        if not self._ended and self._wrong.search(joined):
+            raise Problem(400, "an image has a line that begins with the multipart boundary; choose a longer boundary")
+        self._tail = joined[-self._tail_bytes :]
         try:
             self._parser.write(chunk)
         except FormParserError as error:
