@@ -199,6 +199,12 @@ def test_other_addresses_give_a_warning_and_the_token_comes_from_the_environment
         assert post(port, Authorization="Bearer abc") == 200
 
 
+def test_another_name_of_a_local_address_gives_no_warning() -> None:
+    with started("--host", "127.1") as (_, port, lines):
+        assert not any("machine" in line for line in lines)
+        assert post(port, Host=f"127.1:{port}") == 200
+
+
 def test_an_empty_token_in_the_environment_is_refused() -> None:
     done = run("--port", "0", token="")
     assert done.exit_code == 2

@@ -1,5 +1,6 @@
 """``mien serve``: an HTTP and WebSocket server, for this machine only by default."""
 
+import dataclasses
 import ipaddress
 import logging
 import os
@@ -88,12 +89,10 @@ def serve_command(
         raise MienError("MIEN_TOKEN is set, but empty; give it a token, or unset it to serve without one")
     if runtime is not None:  # else only the browser would report it
         check_runtime(runtime)
-    hosts = set(allow_host or ())
-    if not _is_local(host):
-        hosts |= {host, socket.gethostname()}
-    access = Access(token, frozenset(hosts), frozenset(allow_origin or ()))
+    access = Access(token, {host, *(allow_host or ())}, frozenset(allow_origin or ()))
     with bind(host, port) as listener:
-        if not _is_local(host):
+        if not _is_local(listener):
+            access = dataclasses.replace(access, hosts={*access.hosts, socket.gethostname()})
             if token is None:
                 _print(f"WARNING: every machine that reaches {host} may send images; set --token or $MIEN_TOKEN")
             _print(f"warning: other machines reach {host} unencrypted; put a proxy with TLS in front of the server")
@@ -125,11 +124,9 @@ def serve_command(
     raise typer.Exit(status)
 
 
-def _is_local(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+def _is_local(listener: socket.socket) -> bool:
+    """Whether only this machine reaches a socket. Its address says so: a name, also this machine's, may be local."""
+    return ipaddress.ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback
 
 
 def _print(message: str) -> None:
