@@ -224,10 +224,14 @@ def test_a_stream_requires_the_token_as_header_or_first_message(reader: Reader, 
 @pytest.mark.parametrize(
     "headers", [{"Origin": "https://evil.example"}, {"Origin": "null"}, {"Origin": "http://localhost:1"}]
 )
-def test_pages_of_other_origins_cannot_open_a_stream(server: RunningServer, headers: dict[str, str]) -> None:
+def test_pages_of_other_origins_cannot_open_a_stream(
+    server: RunningServer, headers: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
     with pytest.raises(InvalidStatus) as caught:
         stream(server, **headers)
     assert caught.value.response.status_code == 403
+    wait_until(lambda: not server.server.server_state.tasks)
+    assert caplog.messages == []
 
 
 def test_the_own_page_can_open_a_stream(server: RunningServer, frames: list[bytes]) -> None:

@@ -281,6 +281,8 @@ class _LimitedSocket(_Counted, WebSocketsSansIOProtocol):  # type: ignore[misc]
         if self.close_sent:
             raise ClientDisconnected
         await super().send(message)
+        if self.initial_response is not None:  # uvicorn would log an error after a refusal
+            self.handshake_complete = True
 
     async def receive(self) -> ASGIReceiveEvent:
         message = await super().receive()
