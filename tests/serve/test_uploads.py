@@ -109,6 +109,7 @@ def test_wrong_bodies_are_problems(
 def test_a_compressed_body_is_refused(server: RunningServer, small: bytes) -> None:
     response = server.request("/v1/predict", small, Content_Encoding="gzip")
     assert (response.status, "compressed" in response.json()["detail"]) == (415, True)
+    assert server.request("/v1/predict", small, Content_Encoding="Identity").status == 200  # names have no case
 
 
 def test_a_stalled_upload_gets_408(short_timeout: RunningServer, small: bytes) -> None:

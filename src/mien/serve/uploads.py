@@ -100,7 +100,7 @@ class Body:
             ConnectionError: The client has left.
         """
         kind, options = parse_options_header(self._headers.get("content-type") or "application/octet-stream")
-        if self._headers.get("content-encoding", "identity") != "identity":
+        if {each.strip().lower() for each in self._headers.getlist("content-encoding")} - {"identity", ""}:
             raise Problem(415, "a compressed body is not accepted; send the image without Content-Encoding")
         is_json = kind == b"application/json"
         if is_json:
