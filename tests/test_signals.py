@@ -250,6 +250,8 @@ def interrupted_after(calls: float) -> Iterator[list[int]]:
         sys.setprofile(None)
 
 
+# Between open() and `with` no code can close a file; Python does, and warns.
+@pytest.mark.filterwarnings(r"ignore:unclosed file <_io\.(BufferedReader|FileIO .*mode='rb'):ResourceWarning")
 @pytest.mark.parametrize("command", ["predict", "track"])
 def test_ctrl_c_at_any_moment_loses_nothing(command: str, inputs: Path, tmp_path: Path) -> None:
     calls, found = 0, set()
