@@ -240,7 +240,7 @@ def interrupted_after(calls: float) -> Iterator[list[int]]:
     counted = [0]
 
     def count(_: FrameType, event: str, __: object) -> None:
-        # Not when they return: Python itself loses what open() returns then, and the interrupt in a generator that ends.
+        # Not when they return: Python loses what open() returns then, and the interrupt in a generator that ends.
         if event in ("call", "c_call"):
             counted[0] += 1
             if counted[0] == calls:
