@@ -14,7 +14,12 @@ from rich.text import Text
 from mien._errors import MienError, RecipeError
 from mien.commands import _options, app
 from mien.commands._options import STDOUT, protected, read_outputs
-from mien.lab.recipe.schema import LARGEST_SEED
+from mien.detect import DETECTORS
+from mien.infer import PRECISIONS
+from mien.lab.data import Split
+from mien.lab.data.datasets import ALL
+from mien.lab.inference import TTA
+from mien.lab.recipe.schema import CALIBRATIONS, LARGEST_SEED
 
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 FORMATS = ("csv", "jsonl", "json", "parquet", "html", "mp4")
@@ -238,3 +243,21 @@ def test_shells_complete_the_values_that_are_known(line: str, known: list[str]) 
     done = subprocess.run(command, env=os.environ | asked, capture_output=True, text=True, check=False)
     assert done.stdout.split() == known
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("option", "values"),
+    [
+        ("tta", set(TTA)),
+        ("calibration", set(CALIBRATIONS)),
+        ("split", {*map(str, Split), ALL}),
+        ("precision", set(PRECISIONS)),
+        ("detector", set(DETECTORS)),
+    ],
+)
+def test_shells_complete_the_values_that_mien_takes(option: str, values: set[str]) -> None:
+    takers = [(command, each) for command in COMMANDS.values() for each in command.params if each.name == option]
+    assert takers
+    for command, each in takers:
+        context = command.make_context("mien", [], resilient_parsing=True)
+        assert {item.value for item in each.shell_complete(context, "")} == values

@@ -93,7 +93,7 @@ def test_it_is_trained_joined_and_exported_like_others(folder: Path, tmp_path: P
     (folder / "_blocks.py").write_text(BLOCKS.replace("nn.ReLU()", "nn.ELU()"))  # weights of the same shapes
     assert not is_finished(runs[0], recipe(), faces.sha256)
     for run in (*runs, tmp_path / "pair", tmp_path / "nested"):
-        with pytest.raises(DataError, match=r"its net had another content of _blocks\.py; restore it, or train again"):
+        with pytest.raises(DataError, match=r"was trained with another version of _blocks\.py; restore that version"):
             load_final(run)
     with pytest.raises(DataError, match=r"holds a run with another content of _blocks\.py"):
         fit(recipe("seed=0"), faces, runs[0], devices=Devices("cpu"))

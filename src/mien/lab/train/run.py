@@ -183,15 +183,15 @@ def open_run(
 
     Raises:
         DataError: The folder holds a run of another recipe, other faces or other files that the recipe names.
-        RecipeError: A phase names an unknown module of the net, faces are too small for the net, or what it says of a
-            face depends on the other faces.
+        RecipeError: A phase names an unknown module of the net, faces are too small for the net, or its logits of a
+            face depend on the other faces of the batch.
     """
     schedule = build_schedule(recipe)
     _check_sizes(recipe, schedule)
     torch.manual_seed(recipe.seed)
     net = build_net(recipe)
     inputs = _input_hashes(recipe)
-    if net_hashes(recipe):  # mien's own nets have tests
+    if net_hashes(recipe):  # a net of $MIEN_NETS; those of mien have tests
         nets.require_independence(net, recipe.data.size)
     if not has_checkpoint(folder):
         start(net, recipe, data=data_sha256)
@@ -272,7 +272,8 @@ def load_final(folder: Path, device: torch.device | str = "cpu") -> Trained:
     state = load_state(folder / "final.pt", FINAL_KINDS)
     recipe = parse(state["recipe"], where=str(folder))
     if changed := _changed_inputs(state, net_hashes(recipe)):
-        raise DataError(f"{folder}: its net had another content of {', '.join(changed)}; restore it, or train again")
+        names = ", ".join(changed)
+        raise DataError(f"{folder}: was trained with another version of {names}; restore that version, or train again")
     with torch.device("meta"):  # a net of a size that the file does not have is never built
         expected = build_net(recipe).state_dict()
     if not _has_form(state["net"], expected):
